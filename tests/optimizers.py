@@ -64,7 +64,7 @@ OPTIMIZERS = [
         refuses_float16=True,
         separate_groups=False,
     ),
-    OptimizerEntry("Preconditioned", partial(preconditioned, pt.UPGrad())),
+    OptimizerEntry("Preconditioned", partial(preconditioned, pt.UPGrad()), refuses_float16=True),
     OptimizerEntry("Preconditioned-stateful", partial(with_tasks, partial(preconditioned, pt.DWA(window=3)))),
 ]
 BY_NAME = {entry.name: entry for entry in OPTIMIZERS}

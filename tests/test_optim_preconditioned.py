@@ -197,3 +197,20 @@ def test_state_of_another_method_is_refused() -> None:
     optimizer = Preconditioned([point], pt.DWA(), tasks=TASKS)
     with pytest.raises(ValueError, match="the stored state is of another method"):
         Preconditioned([point], pt.MGDA(), tasks=TASKS).load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("metric", ["adam", "identity"])
+def test_preconditioned_gramian_is_independent_of_autocast_around_the_step(metric: Any) -> None:
+    found = []
+    for around in (False, True):
+        torch.manual_seed(0)
+        point, rows = nn.Parameter(torch.randn(256)), torch.randn(3, 256)
+        optimizer = pt.Preconditioned([point], pt.IMTLG(), metric=metric, lr=1e-3)
+        for _ in range(3):
+            losses = {task: (row * point).sum() for task, row in zip("abc", rows, strict=True)}
+            with torch.autocast("cpu", torch.bfloat16, enabled=around):
+                optimizer.step(losses)
+        assert optimizer.balance is not None
+        found.append((optimizer.balance.gramian, point.detach()))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

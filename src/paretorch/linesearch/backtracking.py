@@ -31,6 +31,7 @@ from paretorch.linesearch.loss_values import (
 from paretorch.linesearch.parameter_line import ParameterLine, refuse_unresolved
 from paretorch.linesearch.parts import Accept, BoundRule, Heads, SearchParts, SearchState, search_parts, verifies
 from paretorch.linesearch.repeated_backward import RepeatedBackward
+from paretorch.linesearch.replay.autocast import CallerAutocast
 from paretorch.linesearch.replay.forward import ForwardReplay
 from paretorch.linesearch.search import LineSearch
 from paretorch.linesearch.step_results import absent_step, accepted_step, refused_step, step_line, with_bound
@@ -111,9 +112,12 @@ class Backtracking(LineSearch):
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
-        parts, graph = self.parts, self.state.differentiates or bool(requiring_grad(x))
-        with RestoredOnError([parts.encoder, parts.heads]), self.undo_on_error() as undo:
-            replay = ForwardReplay([parts.encoder, parts.heads], parts.shared[0].device, graph=graph)
+        graph, device = self.state.differentiates or bool(requiring_grad(x)), self.parts.shared[0].device
+        modules, autocast = [self.parts.encoder, self.parts.heads], CallerAutocast(device)
+        with RestoredOnError(modules), autocast.left(), self.undo_on_error() as undo:
+            self.follow_requires_grad()
+            parts = self.parts
+            replay = ForwardReplay(modules, device, autocast, graph=graph)
             undo.callback(replay.undo_buffers)
             with replay.first(), torch.enable_grad():
                 losses = self.declared(losses_of(parts.encoder(x)))

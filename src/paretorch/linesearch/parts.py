@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -40,6 +40,19 @@ class SearchParts:
     accept: Accept  # part of the slopes of which a share is required as decrease
     verify: int  # steps between two records of the true losses after a step; 0: none
 
+    def following(self) -> SearchParts:
+        """The parts with the parameters that require grad now; itself where these are the same.
+
+        Raises:
+            ValueError: no parameter of the encoder requires grad.
+        """
+        shared, own = trained_parameters(self.encoder, self.heads)
+        if list(map(id, shared)) == list(map(id, self.shared)) and list(map(id, own)) == list(
+            map(id, self.head_parameters)
+        ):
+            return self
+        return replace(self, shared=shared, head_parameters=own)
+
     @property
     def parameters(self) -> list[nn.Parameter]:
         """All parameters that a step moves."""
@@ -74,15 +87,10 @@ def search_parts(
             "fixed step and a Fork"
         )
     modules = heads if isinstance(heads, nn.Module) else nn.ModuleDict(dict(heads))
-    shared = [leaf for leaf in encoder.parameters() if leaf.requires_grad]
-    if not shared:
-        raise ValueError("the encoder has no parameter that requires grad: nothing is shared or balanced")
-    inside = {id(leaf) for leaf in shared}
     return SearchParts(
         encoder,
         modules,
-        shared,
-        [leaf for leaf in modules.parameters() if leaf.requires_grad and id(leaf) not in inside],
+        *trained_parameters(encoder, modules),
         rules,
         max_step,
         UpperBound(bound) if isinstance(bound, str) else bound,
@@ -91,6 +99,19 @@ def search_parts(
         accept,
         verify,
     )
+
+
+def trained_parameters(encoder: nn.Module, heads: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters of the encoder that require grad, and those of the heads that are not among them.
+
+    Raises:
+        ValueError: no parameter of the encoder requires grad.
+    """
+    shared = [leaf for leaf in encoder.parameters() if leaf.requires_grad]
+    if not shared:
+        raise ValueError("the encoder has no parameter that requires grad: nothing is shared or balanced")
+    inside = {id(leaf) for leaf in shared}
+    return shared, [leaf for leaf in heads.parameters() if leaf.requires_grad and id(leaf) not in inside]
 
 
 class SearchState(NamedTuple):

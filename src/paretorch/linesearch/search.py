@@ -82,6 +82,23 @@ class LineSearch(ABC):
         of its direction and of its method are those before the step. Random numbers that the forward drew are not restored.
         """
 
+    def follow_requires_grad(self) -> bool:
+        """Takes the parameters that require grad now, which may be others than in the last step; returns whether they are.
+
+        A metric and a bound that were found for others start anew.
+
+        Raises:
+            ValueError: no parameter of the encoder requires grad.
+        """
+        parts = self.parts.following()
+        if parts is self.parts:
+            return False
+        self.parts = parts
+        self.parts.direction.restart()
+        if parts.max_step is None:
+            self.state = self.state.forget_bound()
+        return True
+
     def undo_on_error(self) -> ExitStack:
         """Restores, when it is closed, the present state of the search, its direction and its method.
 
@@ -89,7 +106,7 @@ class LineSearch(ABC):
         change; ``pop_all()`` at the end of the step confirms it.
         """
         undo = ExitStack()
-        undo.callback(self.__dict__.update, state=self.state, last=self.last)
+        undo.callback(self.__dict__.update, parts=self.parts, state=self.state, last=self.last)
         undo.callback(undo_of_method(self.runner))
         undo.callback(self.parts.direction.undo())
         return undo

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from paretorch.core import checks
 from paretorch.core.arrays import Array
 from paretorch.core.contract import Balance, Method, Need
 from paretorch.core.gradients.ranks import ALL
@@ -18,6 +19,7 @@ from paretorch.core.gradients.task_gradients import to_host
 from paretorch.core.method.runner import MethodRunner
 from paretorch.core.option_checks import check_choice
 from paretorch.optim.multitask import MultiTaskOptimizer
+from paretorch.optim.per_task.adam import check_precision
 from paretorch.optim.per_task.gradients import TaskGradients
 from paretorch.optim.per_task.metric_gramian import metric_gramian
 from paretorch.optim.per_task.moments import decay_weights
@@ -97,7 +99,8 @@ class Preconditioned(MultiTaskOptimizer):
         self.momentum_dropped = 0  # steps
         self._losses: Mapping[str, float] = {}
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weights": None, "weight_decay": weight_decay}
-        rule = UpdateRule(self._apply, losses=self._record_losses)
+        check = check_precision if metric == "adam" else checks.check_real  # v is a mean of squares
+        rule = UpdateRule(self._apply, check, losses=self._record_losses)
         super().__init__(params, defaults, rule, tasks=tasks, max_norm=max_norm, group=group)
         self._declare()
 

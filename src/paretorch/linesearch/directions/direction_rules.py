@@ -52,6 +52,10 @@ class DirectionRule(ABC):
     def undo(self) -> Callable[[], None]:
         """A function that restores the present state after an interrupted step."""
 
+    @abstractmethod
+    def restart(self) -> None:
+        """Discards what belongs to the parameters of the steps before, where other parameters follow."""
+
     def state_dict(self) -> dict[str, Any]:
         """The state, as plain values and tensors."""
         return {}
@@ -65,7 +69,7 @@ class MetricDirection(DirectionRule):
     """M^-1 times the balanced gradient."""
 
     def __init__(self, metric: Metric) -> None:
-        self._metric = metric
+        self._metric, self._first = metric, metric.snapshot()
         self.needs_tasks = metric.needs_tasks
         self.is_gradient = isinstance(metric, Identity)
 
@@ -90,6 +94,10 @@ class MetricDirection(DirectionRule):
     def undo(self) -> Callable[[], None]:
         """Restores the state of the metric."""
         return partial(self._metric.load_state_dict, self._metric.snapshot())
+
+    def restart(self) -> None:
+        """Restores the state that the metric was given with; it belongs to places among the parameters."""
+        self._metric.load_state_dict(copy.deepcopy(self._first))
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the metric."""
@@ -148,6 +156,9 @@ class OptimizerDirection(DirectionRule):
                 ]
             self._restore()
         return direction
+
+    def restart(self) -> None:
+        """Keeps the optimizer's state, which belongs to parameters by themselves."""
 
     def _restore(self) -> None:
         """Restores what the optimizer's step has changed of the parameters; an interrupted step is restored by :meth:`undo`."""

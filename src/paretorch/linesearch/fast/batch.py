@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -24,10 +24,12 @@ from paretorch.linesearch.loss_values import (
 )
 from paretorch.linesearch.parts import SearchParts
 from paretorch.linesearch.repeated_backward import RepeatedBackward
+from paretorch.linesearch.replay.autocast import CallerAutocast
 from paretorch.linesearch.replay.batch_norm import BatchNormReplay, replayable_layers
 from paretorch.linesearch.replay.forward import ForwardReplay, lacks_graph
 
 DisplacementName = Literal["gradient", "linearised", "difference", "calibrated"]
+COARSE = (torch.bfloat16, torch.float16)
 DISPLACEMENTS = ("gradient", "linearised", "difference", "calibrated")
 
 
@@ -48,8 +50,12 @@ class FastOptions:
     @classmethod
     def of(cls, encoder: nn.Module, displacement: DisplacementName, samples: float | None, every: int) -> FastOptions:
         """The options for an encoder."""
+        return cls(displacement, samples, every, {}, replayable_layers(encoder)).following(encoder)
+
+    def following(self, encoder: nn.Module) -> FastOptions:
+        """The options with the parameters that require grad now."""
         parameters = {name: leaf for name, leaf in encoder.named_parameters() if leaf.requires_grad}
-        return cls(displacement, samples, every, parameters, replayable_layers(encoder))
+        return replace(self, parameters=parameters)
 
     def __post_init__(self) -> None:
         check_choice("displacement", self.displacement, DISPLACEMENTS)
@@ -77,6 +83,7 @@ class Batch:
     decoding: ForwardReplay  # repeats the forward of the heads
     encoder_backward: RepeatedBackward  # gradients through the encoder's graph
     undo: ExitStack  # restores what the step changes, on an exception
+    coarse: bool  # whether the features are rounded more than float32, which hides their displacement over a short step
 
     @property
     def size(self) -> int:
@@ -112,6 +119,7 @@ def forward_batch(
     losses_of: LossesOf,
     declared: Callable[[Mapping[str, Tensor | None]], dict[str, Tensor]],
     *,
+    autocast: CallerAutocast,
     subsample_reliable: bool,
     differentiates: bool,
     undo: ExitStack,
@@ -119,8 +127,8 @@ def forward_batch(
     """Runs a batch through encoder and heads; ``undo`` restores their buffers."""
     device = parts.shared[0].device
     subsampled = options.samples is not None and options.displacement != "gradient" and subsample_reliable
-    encoding = ForwardReplay([parts.encoder], device, BatchNormReplay(options.norms if subsampled else ()))
-    decoding = ForwardReplay([parts.heads], device, graph=differentiates)
+    encoding = ForwardReplay([parts.encoder], device, autocast, BatchNormReplay(options.norms if subsampled else ()))
+    decoding = ForwardReplay([parts.heads], device, autocast, graph=differentiates)
     undo.callback(encoding.undo_buffers)
     undo.callback(decoding.undo_buffers)
     with encoding.first(), torch.enable_grad():
@@ -134,7 +142,16 @@ def forward_batch(
             return features.leaves_of(parts.encoder(x))
 
     backward = RepeatedBackward(features.leaves, repeated_features)
-    return Batch(parts, options, x, losses_of, features, leaves, losses, encoding, decoding, backward, undo)
+    coarse = any(map(_is_coarse, leaves))
+    return Batch(parts, options, x, losses_of, features, leaves, losses, encoding, decoding, backward, undo, coarse)
+
+
+def _is_coarse(leaf: Tensor) -> bool:
+    """Whether a tensor has bfloat16 or float16, or float32 whose first sample has the numbers of one of these."""
+    if leaf.dtype != torch.float32:
+        return leaf.dtype in COARSE
+    first = leaf.detach()[:1] if leaf.ndim else leaf.detach()
+    return any(torch.equal(first.to(dtype).to(first.dtype), first) for dtype in COARSE)
 
 
 def _heads_forward(losses_of: LossesOf, features: Features, leaves: Sequence[Tensor]) -> Mapping[str, Tensor | None]:

@@ -18,8 +18,8 @@ from paretorch.linesearch.contract import Slopes
 from paretorch.linesearch.directions.metrics import common_descent
 from paretorch.linesearch.fast.batch import Batch
 from paretorch.linesearch.fast.gradients import BatchGradients, encoder_gradient
-from paretorch.linesearch.fast.jacobian_products import secant, short_step
-from paretorch.linesearch.fast.state import EncoderProperties, FastState
+from paretorch.linesearch.fast.jacobian_products import short_step, tangent
+from paretorch.linesearch.fast.state import FastState
 from paretorch.linesearch.tensor_rows import divided, inner_products, weighted_sum, with_zeros
 
 
@@ -53,8 +53,8 @@ class EncoderDirection:
 
     @cached_property
     def tangent(self) -> list[Tensor]:
-        """The secant over the short step, on the whole batch: one forward."""
-        return secant(self.batch, self.parts, self.short_step, None, EncoderProperties())
+        """J_z u, by the secant over the short step where the features resolve it: one forward of the whole batch."""
+        return tangent(self.batch, self.parts, self.short_step)
 
 
 @dataclass(frozen=True)

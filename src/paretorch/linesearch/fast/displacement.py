@@ -84,13 +84,12 @@ def measured_displacement(direction: StepDirection, state: FastState) -> tuple[D
     """The displacement that ``displacement=`` names, except ``"gradient"``, and what is then known of the encoder."""
     options, search = direction.gradients.batch.options, state.search
     if options.displacement == "linearised":
-
-        def product(samples: int | None, state: FastState) -> tuple[Displacement, FastState]:
-            batch = direction.gradients.batch
-            parts, encoder = jacobian_product(batch, direction.encoder.parts, samples, state.encoder)
-            return Displacement(parts), state._replace(encoder=encoder)
-
-        return _on_reliable_samples(direction, state, product)
+        return _linearised(direction, state)
+    if direction.gradients.batch.coarse and state.encoder.differentiable:
+        try:
+            return _linearised(direction, state, warn=False)
+        except ValueError:
+            state = state._replace(encoder=state.encoder._replace(differentiable=False))
     bound_changes = changes_bound(direction.gradients.batch.parts, search)
     is_scaled = options.displacement == "calibrated" and search.steps % options.every and math.isfinite(state.ratio)
     if is_scaled and state.scaling_agrees and not (bound_changes or direction.by_parameters):
@@ -117,6 +116,21 @@ def measured_displacement(direction: StepDirection, state: FastState) -> tuple[D
         # after a disagreement every step takes a secant, until the next regular one
         state = state._replace(scaling_agrees=agrees and (state.scaling_agrees or search.steps % options.every == 0))
     return found, state
+
+
+def _linearised(direction: StepDirection, state: FastState, *, warn: bool = True) -> tuple[Displacement, FastState]:
+    """J_z u exactly.
+
+    Raises:
+        ValueError: an operation of the encoder has no derivative for it.
+    """
+
+    def product(samples: int | None, state: FastState) -> tuple[Displacement, FastState]:
+        batch = direction.gradients.batch
+        parts, encoder = jacobian_product(batch, direction.encoder.parts, samples, state.encoder, warn=warn)
+        return Displacement(parts), state._replace(encoder=encoder)
+
+    return _on_reliable_samples(direction, state, product)
 
 
 def reliable_samples(direction: StepDirection, state: FastState) -> tuple[int | None, FastState]:

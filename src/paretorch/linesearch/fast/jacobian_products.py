@@ -52,8 +52,16 @@ def short_step(batch: Batch, direction: Sequence[Tensor]) -> float:
     return TINY * max(norm(list(batch.options.parameters.values())), 1e-6) / size if size > 0 else 1.0
 
 
+def tangent(batch: Batch, direction: Sequence[Tensor], step: float) -> list[Tensor]:
+    """J_z u on the whole batch: the secant over a short step, or exactly where rounding hides such a displacement."""
+    if batch.coarse:
+        with suppress(ValueError):  # without derivatives of the encoder, the secant is all there is
+            return jacobian_product(batch, direction, None, EncoderProperties(), warn=False)[0]
+    return secant(batch, direction, step, None, EncoderProperties())
+
+
 def jacobian_product(
-    batch: Batch, direction: Sequence[Tensor], samples: int | None, encoder: EncoderProperties
+    batch: Batch, direction: Sequence[Tensor], samples: int | None, encoder: EncoderProperties, *, warn: bool = True
 ) -> tuple[list[Tensor], EncoderProperties]:
     """J_z u exactly: in forward mode, or by a double backward where an operation has no forward mode, with one warning.
 
@@ -69,11 +77,12 @@ def jacobian_product(
             if not _lacks_forward_mode(error):
                 raise
             encoder = encoder._replace(double_backward=True)
-            warnings.warn(
-                f"the encoder has no forward-mode derivative ({str(error).splitlines()[0][:100]}): its displacement is "
-                "computed by a double backward, on the whole batch. displacement='difference' needs neither",
-                stacklevel=5,
-            )
+            if warn:
+                warnings.warn(
+                    f"the encoder has no forward-mode derivative ({str(error).splitlines()[0][:100]}): its displacement is "
+                    "computed by a double backward, on the whole batch. displacement='difference' needs neither",
+                    stacklevel=5,
+                )
     try:
         return _double_backward(batch, direction, encoder), encoder._replace(twice_differentiable=True)
     except RuntimeError as error:

@@ -21,6 +21,7 @@ from paretorch.linesearch.fast.state import FastState
 from paretorch.linesearch.fast.step import fast_step
 from paretorch.linesearch.loss_values import LossesOf
 from paretorch.linesearch.parts import Accept, BoundRule, Heads, search_parts
+from paretorch.linesearch.replay.autocast import CallerAutocast
 from paretorch.linesearch.search import LineSearch
 
 
@@ -133,14 +134,17 @@ class FastBacktracking(LineSearch):
 
     def step(self, x: Any, losses_of: LossesOf) -> Step:
         """Moves the parameters by one step on a batch; see ``LineSearch.step``."""
-        with RestoredOnError([self.parts.encoder, self.parts.heads]), self.undo_on_error() as undo:
-            undo.callback(setattr, self, "fast", self.fast)
+        autocast = CallerAutocast(self.parts.shared[0].device)
+        with RestoredOnError([self.parts.encoder, self.parts.heads]), autocast.left(), self.undo_on_error() as undo:
+            undo.callback(self.__dict__.update, fast=self.fast, options=self.options)
+            self.follow_requires_grad()
             batch = forward_batch(
                 self.parts,
                 self.options,
                 x,
                 losses_of,
                 self.declared,
+                autocast=autocast,
                 subsample_reliable=self.fast.encoder.subsample_reliable,
                 differentiates=self.state.differentiates,
                 undo=undo,
@@ -149,6 +153,14 @@ class FastBacktracking(LineSearch):
             self.state = self.fast.search
             undo.pop_all()
             return self.last
+
+    def follow_requires_grad(self) -> bool:
+        """Takes the parameters that require grad now; what was found of the losses' graphs is checked again."""
+        changed = super().follow_requires_grad()
+        if changed:
+            self.options = self.options.following(self.parts.encoder)
+            self.fast = self.fast._replace(checked_tasks=frozenset())
+        return changed
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed search needs in addition to the model's parameters: plain values and tensors."""

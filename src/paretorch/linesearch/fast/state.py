@@ -17,6 +17,7 @@ class EncoderProperties(NamedTuple):
     samples_independent: bool | None = None
     divisible: bool | None = None  # whether the encoder accepts a part of a batch; None: not known yet
     double_backward: bool = False  # whether an operation has no forward-mode derivative
+    differentiable: bool = True  # whether its operations have a forward-mode derivative or a second backward
     twice_differentiable: bool = False  # whether every operation was checked for a second derivative
 
 

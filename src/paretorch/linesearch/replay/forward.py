@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import _unsafe_preserve_version_counter  # type: ignore[attr-defined]
 
+from paretorch.linesearch.replay.autocast import CallerAutocast
 from paretorch.linesearch.replay.batch_norm import BatchNormReplay
 from paretorch.linesearch.replay.module_state import ModuleState, Restore, same_state
 
@@ -47,6 +48,7 @@ class ForwardReplay:
     Args:
         modules: with buffers and attributes that a forward can change, in place or by assignment.
         device: with a generator that it can draw from, in addition to the CPU's.
+        autocast: under which the modules run.
         batch_norm: replays BatchNorm in later forwards of a subsample.
         graph: whether later forwards need a graph, since the losses contain derivatives.
     """
@@ -55,10 +57,11 @@ class ForwardReplay:
         self,
         modules: Iterable[nn.Module],
         device: torch.device,
+        autocast: CallerAutocast,
         batch_norm: BatchNormReplay | None = None,
         graph: bool = False,
     ) -> None:
-        self.modules, self.device, self.graph = tuple(modules), device, graph
+        self.modules, self.device, self.autocast, self.graph = tuple(modules), device, autocast, graph
         self.batch_norm = BatchNormReplay() if batch_norm is None else batch_norm
         # The state of the generators: before the first forward, None if it drew nothing; and before a repeated one.
         self._draws: list[Any] | None = None
@@ -82,7 +85,7 @@ class ForwardReplay:
             for name, buffer in each._buffers.items()
         ]
         state, draws = ModuleState(self.modules), self._random()
-        with self.batch_norm.recorded():
+        with self.batch_norm.recorded(), self.autocast.entered():
             yield
         after = self._random()
         drew = any(not same_state(one, other) for one, other in zip(draws, after, strict=True))
@@ -121,7 +124,8 @@ class ForwardReplay:
         with torch.set_grad_enabled(graph), self._versions_kept():
             self._begin()
             try:
-                yield
+                with self.autocast.entered():
+                    yield
             finally:
                 self._end()
 
@@ -131,7 +135,7 @@ class ForwardReplay:
         with self._versions_kept():
             self._begin()
         try:
-            with torch.enable_grad():  # the graph counts versions as the forward does
+            with torch.enable_grad(), self.autocast.entered():  # the graph counts versions as the forward does
                 yield
         finally:
             with self._versions_kept():

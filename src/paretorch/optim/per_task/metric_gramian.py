@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paretorch.core.gradients.rounding import product_rounding
-from paretorch.core.gradients.task_gradients import summing_dtype, to_host
+from paretorch.core.gradients.task_gradients import full_precision, summing_dtype, to_host
 from paretorch.optim.per_task.gradients import TaskGradients
 
 
@@ -39,7 +39,8 @@ def metric_gramian(
         ]
         if units:
             matrix = torch.stack([unit.flatten() for unit in units])
-            products.append(matrix @ (matrix * wide.flatten()).T)
+            with full_precision(matrix):
+                products.append(matrix @ (matrix * wide.flatten()).T)
     total = sum(to_host(products), torch.zeros(len(here), len(here), dtype=torch.float64))
     places = torch.tensor([list(tasks).index(task) for task in here], dtype=torch.long)
     sizes = torch.tensor([lengths[task] for task in here], dtype=torch.float64)
