@@ -7,9 +7,9 @@ from pathlib import Path
 
 from paretorch.training.names.devices import available_devices
 from paretorch.training.names.methods import canonical_method
-from paretorch.training.names.workloads import digest
+from paretorch.training.names.workloads import data_digest, digest
 from paretorch.training.record.continuation import copy_run, shorter_run, why_not_continued
-from paretorch.training.record.run_identity import plain_values, read_run
+from paretorch.training.record.run_identity import DATA, plain_values, read_run
 from paretorch.training.run import Run
 
 AUTO = "auto"
@@ -117,12 +117,12 @@ def _device_notes(run: Run, new: Run) -> tuple[str, ...]:
 
 def _longest_of_shorter(run: Run) -> tuple[Path, int] | None:
     """The folder and the epochs of the longest run in ``runs`` that differs from ``run`` only in having fewer epochs."""
-    source = digest(run.workload)
+    files = digest(run.workload), data_digest(run.workload, run.options)
     found = []
     for path in Path("runs").glob(f"{Path(run.workload).stem}-*/run.json"):
         started = read_run(path.parent)
         shorter = shorter_run(path.parent, run)
-        if started is not None and shorter is not None and started.get("source") == source:
+        if started is not None and shorter is not None and (started.get("source"), started.get(DATA)) == files:
             found.append((shorter.epochs, path.parent))
     if not found:
         return None

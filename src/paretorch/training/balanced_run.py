@@ -22,7 +22,7 @@ from paretorch.training.line_search import searches
 from paretorch.training.names.devices import find_device
 from paretorch.training.names.methods import find_method
 from paretorch.training.names.optimizers import optimizers
-from paretorch.training.names.workloads import digest
+from paretorch.training.names.workloads import data_digest, digest
 from paretorch.training.resolved_run import ResolvedRun, resolve
 from paretorch.training.run import Run
 from paretorch.workloads.streams import combined_seed, steps_per_epoch, training_batches
@@ -69,8 +69,10 @@ def gradient_norms(run: Run, share: float = SHARE, checkpoint: Path | None = Non
 
 
 def declared(run: Run, **options: Any) -> dict[str, str]:
-    """What decides the numbers of a search of weights, as texts by name: the run, its workload's file, and further options."""
-    values: dict[str, Any] = {"run": run.to_json(), "source": digest(run.workload), **options}
+    """What decides the numbers of a search of weights, as texts by name: the run, its workload's files, and further options."""
+    data = data_digest(run.workload, run.options)
+    files = {"source": digest(run.workload)} | ({} if data is None else {"data": data})
+    values: dict[str, Any] = {"run": run.to_json(), **files, **options}
     return {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
 
 

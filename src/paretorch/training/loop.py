@@ -22,7 +22,7 @@ from paretorch.training.monitoring.progress import ProgressDisplay, ProgressOpti
 from paretorch.training.monitoring.training_monitor import TrainingWarning
 from paretorch.training.names.devices import find_device
 from paretorch.training.record import machine
-from paretorch.training.record.continuation import continue_run
+from paretorch.training.record.continuation import can_be_continued, continue_run
 from paretorch.training.record.kept_epoch import KEPT
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_record import RunRecord, SilentRecord, finished_result
@@ -77,7 +77,7 @@ def train(
     check_ranks(run, ranks)
     if run.front:
         return train_front(run, folder, progress=progress, tracking=tracking)
-    result = ranks.on_first(lambda: _continued_or_finished(folder, run))
+    result = ranks.on_first(lambda: _finished(folder, run))
     if result is not None:
         return result
     device = find_device(run.device)
@@ -110,8 +110,9 @@ def _display(progress: ProgressOption, folder: Path, tracking: Tracking, ranks: 
     return tracked(progress_display(progress), folder, tracking)
 
 
-def _continued_or_finished(folder: Path, run: Run) -> Result | None:
-    continue_run(folder, run)
+def _finished(folder: Path, run: Run) -> Result | None:
+    if can_be_continued(folder, run):
+        return None
     result = finished_result(folder, run)
     if result is not None and run.keep == "best":
         remove_others(folder / "best", result.facts[KEPT])
@@ -121,7 +122,10 @@ def _continued_or_finished(folder: Path, run: Run) -> Result | None:
 def _record(folder: Path, run: Run, ranks: Ranks, device: torch.device) -> RunRecord | SilentRecord:
     """What writes the files: the first rank alone."""
     about = machine.environment(device)
-    return RunRecord(folder, run, about | ranks.facts) if ranks.is_first else SilentRecord(folder)
+    if not ranks.is_first:
+        return SilentRecord(folder)
+    continue_run(folder, run)  # where the model and the data are known to be usable
+    return RunRecord(folder, run, about | ranks.facts)
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -194,6 +195,13 @@ class Workload(ABC):
         Raises:
             FileNotFoundError: they are missing; the message has the expected layout.
         """
+
+    def data_files(self) -> Sequence[str | Path]:
+        """The files whose content belongs to the identity of a run, such as a table; none by default.
+
+        A run records the SHA-256 of their content, and is not resumed with another one. Every command reads them whole.
+        """
+        return ()
 
     @property
     def truth(self) -> Truth | None:

@@ -189,6 +189,10 @@ class Tabular(Workload):
             for task in self.tasks
         }
 
+    def data_files(self) -> tuple[str, ...]:
+        """The table, if it is a file."""
+        return (self.path,) if self.path else ()
+
     def require(self) -> None:
         """Reads the table."""
         self._prepared()

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,12 @@ from types import ModuleType
 from typing import Any
 
 import paretorch.workloads
-from paretorch.storage.regular_files import read_regular
+from paretorch.storage.regular_files import file_digest, read_regular
 from paretorch.training.names.constructors import check_arguments, parse, unknown
 from paretorch.training.names.trusted_files import executed, is_trusted, trust
 from paretorch.workloads.base import Workload
 
+MAX_DATA_BYTES = 1 << 40  # of a data file
 NOT_WORKLOADS = ("base", "extras", "forward", "metrics", "streams")  # other files of the folder
 
 
@@ -180,6 +182,21 @@ def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
             f"got {[cls.__name__ for cls in classes] or 'none'}"
         )
     return classes[0]
+
+
+def data_digest(name: str, options: Mapping[str, Any]) -> str | None:
+    """The SHA-256 of the files in :meth:`Workload.data_files`; None if there are none, or one is missing.
+
+    A Python file that the user has not named before is not executed: its files are unknown.
+    """
+    path = Path(name)
+    if name.endswith(".py") and not (path.is_file() and is_trusted(read_regular(path))):
+        return None
+    try:
+        digests = [file_digest(Path(file), MAX_DATA_BYTES) for file in find_workload(name, options).data_files()]
+    except (ValueError, ImportError, FileNotFoundError):  # the training raises it again
+        return None
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest() if digests else None
 
 
 def digest(name: str) -> str | None:

@@ -1,6 +1,7 @@
 """Continuation of a run with more epochs than before.
 
-The folder of the run is changed in two steps, each of which leaves a valid folder: ``result.json`` is removed, so that the run
+Nothing is changed before the longer run could start: its data are read, and the checkpoint is valid. The folder of the run is
+then changed in two steps, each of which leaves a valid folder: ``result.json`` is removed, so that the run
 is unfinished, and ``run.json`` is replaced by that of the longer run, with the earlier number of epochs in it. Events and
 checkpoints are unchanged. The longer run then resumes from its last checkpoint.
 
@@ -15,11 +16,14 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from paretorch.storage import atomic
+from paretorch.storage import atomic, checkpoint_folder
 from paretorch.storage.locks import HeldLock, acquire_lock
 from paretorch.training.names.workloads import digest
 from paretorch.training.record.run_identity import (
     CONTINUED,
+    DATA,
+    accepted_owners,
+    check_data,
     check_source,
     plain_values,
     read_run,
@@ -32,6 +36,23 @@ from paretorch.training.run import Run
 COPIED = ("run.json", "events.jsonl", "checkpoint", "best")
 
 
+def can_be_continued(folder: Path, run: Run) -> bool:
+    """Whether a folder has ``run`` with fewer epochs, finished or not.
+
+    Raises:
+        ValueError: it has, and the learning rate depends on the number of epochs; or a file is damaged.
+    """
+    earlier = shorter_run(folder, run)
+    if earlier is None:
+        return False
+    if reason := why_not_continued(run):
+        raise ValueError(
+            f"{folder} contains this run with {earlier.epochs} epochs, and it cannot be continued to {run.epochs}: {reason}. "
+            "Train into another folder (--out), or keep the number of epochs"
+        )
+    return True
+
+
 def continue_run(folder: Path, run: Run) -> None:
     """Prepares the folder of a run with fewer epochs, finished or not, for ``run``; does nothing in other folders.
 
@@ -40,30 +61,26 @@ def continue_run(folder: Path, run: Run) -> None:
         run: the same run with more epochs.
 
     Raises:
-        ValueError: the learning rate depends on the number of epochs, a file is damaged, or the workload's file has changed.
+        ValueError: see :func:`can_be_continued`; or the workload's file or a data file has changed.
         BlockingIOError: another process trains in this folder.
     """
-    earlier = shorter_run(folder, run)
-    if earlier is None:
+    if not can_be_continued(folder, run):
         return
-    if reason := why_not_continued(run):
-        raise ValueError(
-            f"{folder} contains this run with {earlier.epochs} epochs, and it cannot be continued to {run.epochs}: {reason}. "
-            "Train into another folder (--out), or keep the number of epochs"
-        )
     with _locked(folder):
         started, earlier = read_run(folder), shorter_run(folder, run)
         if started is None or earlier is None:  # another process has continued it meanwhile
             return
         source = started.get("source")
         check_source(folder, run, source, digest(run.workload))
+        check_data(folder, run, started.get(DATA))
+        checkpoint_folder.load_latest(folder / "checkpoint", accepted_owners(started), previous=True)
         if (folder / "result.json").exists():
             verified_result(folder, earlier)
             atomic.remove_file(folder / "result.json")
         values = started | {"run": plain_values(run), "key": run.key}
         values[CONTINUED] = [*started.get(CONTINUED, ()), earlier.epochs]
         if started.get("digest") is not None:
-            values["digest"] = run_digest(values["run"], source)
+            values["digest"] = run_digest(values["run"], source, started.get(DATA))
         write_run(folder, values)
 
 

@@ -1,9 +1,9 @@
 """Checks that the files of a folder belong to one run.
 
-``run.json`` contains the run, the digest of the workload's file, a digest of both, and one of all its values. Each epoch's line
-of ``events.jsonl`` repeats the digest of both, ``result.json`` contains the run and the checksum of the events, a checkpoint the
-run and the digest. A file that was copied from another run, and a folder that was renamed to the name of another run's folder,
-are therefore detected.
+``run.json`` contains the run, the digests of the workload's file and of its data files, a digest of these three, and one of all
+its values. Each epoch's line of ``events.jsonl`` repeats the digest of the three, ``result.json`` contains the run and the
+checksum of the events, a checkpoint the run and the digest. A file that was copied from another run, and a folder that was renamed
+to the name of another run's folder, are therefore detected.
 
 A run that was continued with more epochs (:mod:`paretorch.training.record.continuation`) has the earlier numbers of epochs in
 ``run.json``: events and checkpoints that were written before have the digest of the run with that number.
@@ -25,15 +25,17 @@ from paretorch.storage.json_files import parse_json, read_json, to_json, write_j
 from paretorch.storage.regular_files import open_regular
 from paretorch.storage.seals import SEAL, is_sealed, sealed
 from paretorch.storage.value_types import typed
+from paretorch.training.names.workloads import data_digest, find_workload
 from paretorch.training.record.result import Result, missing_file_error
 from paretorch.training.run import Run, decoded_run
 
 FORMAT = 3  # of run.json; raised when older versions of the package can no longer read the file
 UNSEALED = 2  # up to this one, the file has no digest of all its values
 CONTINUED = "continued"  # the key of the earlier numbers of epochs in run.json
+DATA = "data"  # the key of the digest of the data files in run.json
 OPTIONAL: Mapping[str, Any] = {  # values other than the run, where they are present
     CONTINUED: tuple[int, ...],
-    **dict.fromkeys(("source", "digest", "commit", "key"), str),
+    **dict.fromkeys(("source", DATA, "digest", "commit", "key"), str),
     **dict.fromkeys(("versions", "machine"), Mapping[str, Any]),
 }
 MISSING = object()  # unlike every value
@@ -42,14 +44,16 @@ EPOCH = b'{"event": "epoch"'  # the first bytes of such a line
 MAX_LINE = 1 << 24  # bytes of a line of events
 
 
-def run_digest(run: Mapping[str, Any], source: str | None) -> str:
-    """The digest of a run's values and of its workload's file.
+def run_digest(run: Mapping[str, Any], source: str | None, data: str | None = None) -> str:
+    """The digest of a run's values, of its workload's file and of the data.
 
     Args:
         run: as :meth:`~paretorch.training.run.Run.to_json` returns it.
         source: the SHA-256 of the workload's file; None if the workload is no file.
+        data: that of its data files; None if there are none.
     """
-    return hashlib.sha256(json.dumps({"run": run, "source": source}, sort_keys=True).encode()).hexdigest()
+    values = {"run": run, "source": source} | ({} if data is None else {DATA: data})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def accepted_owners(started: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str | None]]:
@@ -58,9 +62,10 @@ def accepted_owners(started: Mapping[str, Any]) -> list[tuple[Mapping[str, Any],
     Args:
         started: the content of ``run.json``.
     """
-    run, source, digest = started["run"], started.get("source"), started.get("digest")
+    run, digest = started["run"], started.get("digest")
+    files = started.get("source"), started.get(DATA)
     earlier = [run | {"epochs": epochs} for epochs in started.get(CONTINUED, ())]
-    return [(run, digest), *((each, None if digest is None else run_digest(each, source)) for each in earlier)]
+    return [(run, digest), *((each, None if digest is None else run_digest(each, *files)) for each in earlier)]
 
 
 def plain_values(run: Run) -> dict[str, Any]:
@@ -105,7 +110,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}. {restart}") from None
-    if not is_whole or values.get("digest") not in (None, run_digest(values["run"], values.get("source"))):
+    expected = run_digest(values["run"], values.get("source"), values.get(DATA))
+    if not is_whole or values.get("digest") not in (None, expected):
         raise ValueError(
             f"{path} differs from what the run wrote: its digest differs, so it was edited. Restore the file. {restart}"
         )
@@ -190,6 +196,26 @@ def check_source(folder: Path, run: Run, recorded: str | None, present: str | No
             f"{run.workload} has changed since the run in {folder} was started, so it cannot be resumed. "
             f"Train into another folder, or restore the file"
         )
+
+
+def check_data(folder: Path, run: Run, recorded: str | None) -> None:
+    """Checks that the data files of a workload have the content with which a run was started.
+
+    Args:
+        folder: of the run.
+        run: names the workload.
+        recorded: their digest when the run was started; None if there were none, or an earlier version started the run.
+
+    Raises:
+        ValueError: one has changed. A missing one is none: a finished run can be read where its data are not.
+    """
+    if recorded is None or data_digest(run.workload, run.options) in (None, recorded):
+        return
+    files = " or ".join(map(str, find_workload(run.workload, run.options).data_files()))
+    raise ValueError(
+        f"{files} has changed since the run in {folder} was started, so its numbers are those of other data. Train into another "
+        "folder (--out), or restore the file"
+    )
 
 
 def foreign_file_error(path: Path) -> ValueError:

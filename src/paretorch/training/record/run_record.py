@@ -17,11 +17,13 @@ from paretorch.storage.json_files import parse_json, to_json
 from paretorch.storage.locks import acquire_lock, check_held
 from paretorch.storage.regular_files import read_regular
 from paretorch.storage.seals import Chain
-from paretorch.training.names.workloads import digest
+from paretorch.training.names.workloads import data_digest, digest
 from paretorch.training.record.result import Epoch, Result
 from paretorch.training.record.run_identity import (
+    DATA,
     RUN,
     accepted_owners,
+    check_data,
     check_run,
     check_source,
     foreign_file_error,
@@ -76,13 +78,15 @@ class RunRecord:
             started = read_run(folder)
             if started is None:
                 _check_unused(folder)
-                self.digest: str | None = run_digest(plain_values(run), source)
-                names = {"key": run.key, "source": source, "digest": self.digest, CHAINED: True}
+                data = data_digest(run.workload, run.options)
+                self.digest: str | None = run_digest(plain_values(run), source, data)
+                names = {"key": run.key, "source": source, DATA: data, "digest": self.digest, CHAINED: True}
                 started = {"run": run.to_json(), **names} | dict(about)
                 write_run(folder, started)
             else:
                 check_run(folder, started["run"], run)
                 check_source(folder, run, started.get("source"), source)
+                check_data(folder, run, started.get(DATA))
                 self.digest = started.get("digest")
             self.owners = accepted_owners(started)
             self._chain = Chain() if started.get(CHAINED) else None
@@ -306,10 +310,12 @@ def finished_result(folder: Path, run: Run) -> Result | None:
     """The result of ``run`` if ``folder`` contains it; None if it is not finished.
 
     Raises:
-        ValueError: a file in the folder belongs to another run, or the workload's file has changed since.
+        ValueError: a file in the folder belongs to another run, or the workload's file or a data file has changed since.
     """
     if not (folder / "result.json").exists():
         return None
     result = verified_result(folder, run)
-    check_source(folder, run, (read_run(folder) or {}).get("source"), digest(run.workload))
+    started = read_run(folder) or {}
+    check_source(folder, run, started.get("source"), digest(run.workload))
+    check_data(folder, run, started.get(DATA))
     return result

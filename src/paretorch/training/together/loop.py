@@ -20,7 +20,7 @@ from paretorch.training.loop import train
 from paretorch.training.monitoring.progress import NoProgress
 from paretorch.training.names.devices import find_device
 from paretorch.training.record import machine
-from paretorch.training.record.continuation import continue_run
+from paretorch.training.record.continuation import can_be_continued, continue_run
 from paretorch.training.record.result import Result
 from paretorch.training.record.run_record import RunRecord, finished_result
 from paretorch.training.record.together import TOGETHER
@@ -75,8 +75,7 @@ def train_together(
 
 def _is_finished(run: Run, folder: Path) -> bool:
     try:
-        continue_run(folder, run)
-        return finished_result(folder, run) is not None
+        return not can_be_continued(folder, run) and finished_result(folder, run) is not None
     except Exception:
         return False  # the training of this run by itself raises it again
 
@@ -122,6 +121,7 @@ def _train_stacked(
                 resolved = replace(resolved, splits=splits)
             randomness.seed_all(combined_seed(each.seed, 1))
             check_resolved(resolved)
+            continue_run(folder, each)
             record = stack.enter_context(RunRecord(folder, each, machine.environment(device)))
             if finished_result(folder, each) is not None:
                 raise SeparateError("another process finished one of them before this one had its lock")
