@@ -34,11 +34,20 @@ def fast(parameters: list[Tensor]) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize(
-    "algorithm",
-    [pt.MT2O(normalize=True), pt.MT2O(transfer=None, normalize=True), Sweep(normalize=True)],
-    ids=["gated", "alone", "sweep"],
+    ("algorithm", "reference"),
+    [
+        (pt.MT2O(normalize=True), None),
+        (pt.MT2O(transfer=None, normalize=True), None),
+        (Sweep(normalize=True), None),
+        (pt.MT2O(normalize=True, adapt="spacing"), None),
+        (pt.MT2O(normalize=True, adapt="hypervolume"), (1.0, 1.0)),
+        (pt.MT2O(normalize=True, adapt="hypervolume"), (0.2, 0.6)),  # some members are beyond it
+    ],
+    ids=["gated", "alone", "sweep", "spacing", "hypervolume", "beyond"],
 )
-def test_normalized_training_is_independent_of_units(algorithm: FrontAlgorithm) -> None:
+def test_normalized_training_is_independent_of_units(
+    algorithm: FrontAlgorithm, reference: tuple[float, float] | None
+) -> None:
     fronts = [
         pt.fit_front(
             workload,
@@ -48,11 +57,13 @@ def test_normalized_training_is_independent_of_units(algorithm: FrontAlgorithm) 
             batch_size=32,
             optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
             execution="vmap",
+            reference=None if reference is None else (reference[0], unit * reference[1]),
         )
-        for workload in (Synthetic(samples=128), InOtherUnits(samples=128))
+        for workload, unit in ((Synthetic(samples=128), 1.0), (InOtherUnits(samples=128), 1024.0))
     ]
     units = torch.tensor([1.0, 1024.0], dtype=F64)
     assert torch.allclose(fronts[0].losses * units, fronts[1].losses, rtol=1e-4)
+    assert torch.allclose(fronts[0].preferences, fronts[1].preferences, rtol=1e-4)
     assert float(fronts[0].losses.std(dim=0).min()) > 1e-3, "the members differ"
 
 

@@ -23,9 +23,9 @@ class PreferenceAdapter:
 
     .. math:: w_{it} \leftarrow w_{it}\, e^{\rho (h_{it} - \lambda_{it})} / Z_i
 
-    with both normalized to the sum one. The rule holds for any scalarization. A member beyond the reference point is moved
-    towards it; one that adds nothing returns to its initial preference. For even spacing, the repulsive force between the
-    losses replaces :math:`h - \lambda`.
+    with both normalized to the sum one, as derivatives by losses divided by their range where the front normalizes them. The
+    rule holds for any scalarization. A member beyond the reference point is moved towards it; one that adds nothing returns to
+    its initial preference. For even spacing, the repulsive force between the losses replaces :math:`h - \lambda`.
 
     Args:
         kind: ``"hypervolume"`` or ``"spacing"``.
@@ -45,13 +45,22 @@ class PreferenceAdapter:
         self.shares: Tensor | None = None
         self.steps = 0
 
-    def update(self, preferences: Tensor, losses: Tensor, weights: Tensor, progress: float, active: Tensor) -> Tensor:
+    def update(
+        self,
+        preferences: Tensor,
+        losses: Tensor,
+        weights: Tensor,
+        ranges: Tensor | None,
+        progress: float,
+        active: Tensor,
+    ) -> Tensor:
         """(N, T) the preferences of the next step.
 
         Args:
             preferences: (N, T) of this step.
             losses: (N, T) of this step, nan for absent tasks.
             weights: (N, T) of the task gradients in this step.
+            ranges: (T,) or (N, T) by which the scalarization divides the losses; None: it does not.
             progress: of the training, in [0, 1].
             active: (N,) mask of the members that train.
         """
@@ -59,6 +68,8 @@ class PreferenceAdapter:
         if not bool(now[active].isfinite().all()) or not bool(active.any()):
             return preferences  # a task is absent in this batch: the front is unknown
         share = weights.cpu().double()
+        if ranges is not None:
+            share = share * ranges
         share = share / share.sum(dim=1, keepdim=True).clamp_min(1e-300)
         first = self.losses is None or self.shares is None
         self.losses = now if first else SMOOTH * self.losses + (1 - SMOOTH) * now  # type: ignore[operator]
@@ -66,13 +77,13 @@ class PreferenceAdapter:
         self.steps += 1
         if progress < WARMUP or self.steps % EVERY:
             return preferences
-        direction, known = self._direction(active)
+        direction, known = self._direction(1.0 if ranges is None else ranges, active)
         rate = self.rate * EVERY * min(1.0, 2 * (1 - progress) + 0.01)
         moved = preferences * torch.exp(rate * direction)
         back = (1 - RETURN) * preferences + RETURN * self.initial
         return torch.where(active[:, None], _floored(torch.where(known[:, None], moved, back)), preferences)
 
-    def _direction(self, active: Tensor) -> tuple[Tensor, Tensor]:
+    def _direction(self, ranges: Tensor | float, active: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T) changes of the task weights, and (N,) the mask of members for which they are known."""
         assert self.losses is not None
         assert self.shares is not None
@@ -80,8 +91,8 @@ class PreferenceAdapter:
             return _repulsion(self.losses, active), active
         assert self.reference is not None
         losses = torch.where(active[:, None], self.losses, torch.inf)
-        target = hypervolume_gradient(losses, self.reference)
-        beyond = (self.losses - self.reference).clamp_min(0)
+        target = hypervolume_gradient(losses, self.reference) * ranges
+        beyond = (self.losses - self.reference).clamp_min(0) / ranges
         target = torch.where((beyond.sum(dim=1) > 0)[:, None], beyond, target)
         total = target.sum(dim=1, keepdim=True)
         return target / total.clamp_min(1e-300) - self.shares, (total[:, 0] > 0) & active

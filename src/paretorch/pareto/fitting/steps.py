@@ -103,16 +103,17 @@ class MemberUpdate:
                 value[refused] = before[refused]
             if not self._has_skipped:
                 self._warn_if_not_finite(number, batch, seed, self.partition.own(losses), refused)
+        all_tasks = torch.ones(len(self.tasks), dtype=torch.bool)
+        span = None if self.tracker is None else self.tracker.range(losses, ~self.diverged, all_tasks)
         if self.exchange is not None:
-            all_tasks = torch.ones(len(self.tasks), dtype=torch.bool)
-            span = None if self.tracker is None else self.tracker.range(losses, ~self.diverged, all_tasks)
             self.exchange.update_trust(losses, self.preferences, span)
         transfers = self._update(active, progress, factor)
         self._last = torch.where(losses.isfinite() & active[:, None], losses, self._last)
         if self.tracker is not None:
             self.tracker.add(losses, active)
         if self.adapter is not None:
-            self.preferences = self.adapter.update(self.preferences, losses, weights, progress, active)
+            ranges = None if span is None else span.nadir - span.ideal
+            self.preferences = self.adapter.update(self.preferences, losses, weights, ranges, progress, active)
         evaluations = self.partition.count * (len(self.tasks) if needs_gramian else 1)
         return StepStatistics({GRADIENTS: evaluations}, {TRANSFERS: transfers})
 

@@ -2,7 +2,7 @@
 
 ``run.json`` contains the run, the digests of the workload's file and of its data files, a digest of these three, and one of all
 its values. Each epoch's line of ``events.jsonl`` repeats the digest of the three, ``result.json`` contains the run and the
-checksum of the events, a checkpoint the run and the digest. A file that was copied from another run, and a folder that was renamed
+checksum of the events, a checkpoint the run and the digest. A file that was copied from another run, and a folder renamed
 to the name of another run's folder, are therefore detected.
 
 A run that was continued with more epochs (:mod:`paretorch.training.record.continuation`) has the earlier numbers of epochs in
