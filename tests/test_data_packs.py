@@ -328,16 +328,16 @@ def test_packing_stops_when_its_folder_is_moved_or_removed(
     root: Path, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack_writing, "CHUNK", 2)
-    seen = []
+    reported = []
 
     def progress(_: str, packed: int, total: int) -> None:
-        seen.append((packed, total))
+        reported.append((packed, total))
         if packed == 4:
             change(root / "packed" / "classification-36")
 
     with pytest.raises(MovedFolderError, match="classification-36"):
         coco_workload(root).packed(root / "packed", progress=progress)
-    assert seen[-1][0] == 4 < seen[-1][1]
+    assert reported[-1][0] == 4 < reported[-1][1]
     assert not (root / "packed" / "classification-36").exists()
 
 

@@ -102,7 +102,7 @@ def test_diagnose_command_takes_a_file_and_chosen_tasks(tmp_path: Path) -> None:
         (["{file}(broken=True)"], "the loss of task 'other' is inf"),
         (["{file}", "--tasks", "one"], "a single task, 'one'"),
         (["{file}", "--tasks", "onw"], "unknown task"),
-        (["{file}", "--batches", "2"], "measured is a whole number of at least 4"),
+        (["{file}", "--batches", "2"], "--batches is a whole number of at least 4"),
         (["{file}", "--optimizer", "MTAdam(lr=0.001)"], "balances by itself"),
         (["digitz"], "did you mean 'digits'"),
     ],

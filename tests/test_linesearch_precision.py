@@ -66,7 +66,7 @@ def search_of(net: Net, name: str, method: pt.Method[Any], direction: Any = None
 
 @pytest.mark.parametrize("direction", [None, Kronecker, Orthogonal])
 @pytest.mark.parametrize("name", SEARCHES)
-def test_search_under_autocast_trains_as_one_whose_model_enters_it(name: str, direction: Any) -> None:
+def test_autocast_around_the_step_equals_autocast_in_the_model(name: str, direction: Any) -> None:
     if name == "gradient" and direction is not None:
         pytest.skip("the features' own gradient has no other direction")
     outcomes = []

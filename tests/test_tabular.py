@@ -328,6 +328,17 @@ def test_tabular_target_with_a_class_in_most_rows_is_noted(tmp_path: Path) -> No
     assert few.data().facts["rows"] == 40
 
 
+def test_tabular_input_with_a_value_of_its_own_in_most_rows_is_noted(tmp_path: Path) -> None:
+    path = table_of(tmp_path, lambda i: f"2026-01-01 10:00:{i}" if i % 3 else "unknown")
+    with pytest.warns(
+        DataWarning, match=r"column 'v': 40 of 60 values occur once.*Leave the column out \(ignore='v'\)"
+    ):
+        Tabular(path=str(path), targets="y").data()
+    assert Tabular(path=str(path), targets="y", ignore="v").data().facts["input columns"] == 1
+    half = table_of(tmp_path, lambda i: f"item {i}" if i % 2 else "other")
+    assert Tabular(path=str(half), targets="y").data().facts["rows"] == 60
+
+
 def test_tabular_whole_numbers_that_are_rounded_are_errors_of_targets_and_noted_of_inputs(tmp_path: Path) -> None:
     path = table_of(tmp_path, lambda i: str(2**53 + i) if i else "")
     message = (

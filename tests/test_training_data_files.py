@@ -120,8 +120,14 @@ def test_interrupted_run_with_changed_data_is_not_resumed(kind: tuple[Path, Writ
 def test_front_with_changed_data_is_not_read(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     write_table(table)
-    options = {"path": str(table), "targets": ["y", "sold"]}
-    run = Run("tabular", options, epochs=1, batch_size=16, front="MT2O()", front_options={"models": 2})
+    run = Run(
+        "tabular",
+        {"path": str(table), "targets": "y,sold"},
+        epochs=1,
+        batch_size=16,
+        front="MT2O()",
+        front_options={"models": 2},
+    )
     expected = train(run, tmp_path / "front", progress=None)
     write_table(table, factor=50.0)
     with pytest.raises(ValueError, match="numbers are those of other data"):

@@ -38,6 +38,8 @@ def diagnose(
 ) -> None:
     """Measure the tasks' gradients: scales, conflicts, noise; and recommend how to train. Nothing is trained for good."""
     with readable_errors("Nothing was written."):
+        from paretorch.core.option_checks import check_whole
+        from paretorch.diagnosis.intervals import FEWEST
         from paretorch.diagnosis.workload import diagnose_workload
         from paretorch.training.run import Run
 
@@ -52,6 +54,8 @@ def diagnose(
             from paretorch.reports.page.diagnosis import check_target
 
             check_target(out)  # before minutes of measurements
+        check_whole("--batches", batches, least=FEWEST)
+        check_whole("--warmup", warmup, least=0)
         limit = math.inf if seconds is None else seconds
         found = diagnose_workload(run, measured=batches, warmup=warmup, seconds=limit)
         console = Console(emoji=False)

@@ -54,7 +54,7 @@ def front(
     out: Annotated[Path | None, typer.Option(help="The front's folder; runs/front-WORKLOAD-KEY by default.")] = None,
 ) -> None:
     """Train a set of models along the trade-off between the tasks, and write a page to pick one from."""
-    with readable_errors():
+    with readable_errors("The same command continues from the last checkpoint."):
         from paretorch.cli.front_tables import show_front
         from paretorch.reports.page.front import write_front_page
         from paretorch.training.fronts.loss_scales import unlike_scales_note

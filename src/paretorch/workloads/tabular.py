@@ -262,6 +262,7 @@ def _read(
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(seed))
     sizes = [round(len(table) * share) for share in SHARES]
     parts = torch.split(order, [*sizes, len(table) - sum(sizes)])
+    notes += [note for column in inputs if (note := _own_values(table[column], where))]
     features = torch.cat([_input(table[column], parts[0], column in classes, where) for column in inputs], dim=1)
     if not features.shape[1]:
         raise ValueError(
@@ -366,6 +367,20 @@ def _own_classes(task: str, target: Tensor, where: str) -> list[str]:
         f"{where}, column {task!r}: {alone} of {len(labelled)} labelled rows have a class that no other row has, so it cannot be "
         "predicted. If the values are numbers, write them as plain numbers; otherwise use fewer classes, or another target"
     ]
+
+
+def _own_values(column: pd.Series, where: str) -> str:
+    """A note if most rows of a categorical input have a value that no other row has; else an empty text."""
+    if _is_numerical(column):
+        return ""
+    counts = Counter(value for value in column if value)
+    alone = sum(count == 1 for count in counts.values())
+    if counts.total() < MANY or alone <= counts.total() / 2:
+        return ""
+    return (
+        f"{where}, column {column.name!r}: {alone} of {counts.total()} values occur once, and each is an input of its own, from "
+        f"which nothing is learned. Leave the column out (ignore={column.name!r}), or write dates and measurements as numbers"
+    )
 
 
 def _input(column: pd.Series, train: Tensor, is_class: bool, where: str) -> Tensor:

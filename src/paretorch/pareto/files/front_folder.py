@@ -126,5 +126,6 @@ def _check_shapes(own: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[
         return
     raise ValueError(
         f"{path} is of another architecture: the template has {name!r} of shape {own.get(name, 'none')}, the file "
-        f"{found.get(name, 'none')}. Give a model of the architecture that the front was trained with"
+        f"{found.get(name, 'none')}. Give a model of the architecture that the front was trained with, "
+        "with the layers that the algorithm has added; load_front(folder) makes it for the front of a run"
     )

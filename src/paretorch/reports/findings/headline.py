@@ -21,7 +21,8 @@ def answer(summary: Summary) -> str:
     if study.plain_sum not in ("", study.reference, study.recommended):
         difference = paired_difference(row.delta_m, summary.rows[study.plain_sum].delta_m)
         against_sum = compare({"": difference}, summary.level)[""]
-    clauses = gains(against_sum, row.comparison, f"{study.reference} ({runs_of(summary, study.reference)} runs)")
+    spent = runs_of(summary, study.reference)
+    clauses = gains(against_sum, row.comparison, f"{study.reference} ({spent} {'run' if spent == 1 else 'runs'})")
     runs = runs_of(summary, study.recommended)
     counted = "one training run" if runs == 1 else f"{runs} training runs"
     return f"{study.recommended} takes {counted}: {clauses}." if clauses else ""
