@@ -11,6 +11,7 @@ import pytest
 
 from command_line import call
 from paretorch.training.loop import train
+from paretorch.training.names.workloads import data_digest
 from paretorch.training.run import Run
 
 OWN = """
@@ -191,3 +192,13 @@ def test_finished_run_that_cannot_be_continued_stays_finished(
     write(path)
     longer = train(replace(run, epochs=4), tmp_path / "copy", progress=None)
     assert longer.history[:2] == expected.history
+
+
+@pytest.mark.parametrize("name", ["unnamed.py", "unnamed_module"])
+def test_code_that_a_file_names_is_not_executed_for_its_data_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name.removesuffix('.py')}.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert data_digest(name, {}) is None

@@ -50,12 +50,12 @@ class FastOptions:
     @classmethod
     def of(cls, encoder: nn.Module, displacement: DisplacementName, samples: float | None, every: int) -> FastOptions:
         """The options for an encoder."""
-        return cls(displacement, samples, every, {}, replayable_layers(encoder)).following(encoder)
+        return cls(displacement, samples, every, {}, ()).following(encoder)
 
     def following(self, encoder: nn.Module) -> FastOptions:
-        """The options with the parameters that require grad now."""
+        """The options with the parameters that require grad and the layers of the encoder now."""
         parameters = {name: leaf for name, leaf in encoder.named_parameters() if leaf.requires_grad}
-        return replace(self, parameters=parameters)
+        return replace(self, parameters=parameters, norms=replayable_layers(encoder))
 
     def __post_init__(self) -> None:
         check_choice("displacement", self.displacement, DISPLACEMENTS)

@@ -9,7 +9,9 @@ import importlib.util
 import inspect
 import json
 import pkgutil
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -187,16 +189,31 @@ def _workload_in(module: ModuleType, name: str) -> Workload | type[Workload]:
 def data_digest(name: str, options: Mapping[str, Any]) -> str | None:
     """The SHA-256 of the files in :meth:`Workload.data_files`; None if there are none, or one is missing.
 
-    A Python file that the user has not named before is not executed: its files are unknown.
+    The name may be read from a file: code that the user has not named is not executed for it, and its data files are unknown.
     """
     path = Path(name)
-    if name.endswith(".py") and not (path.is_file() and is_trusted(read_regular(path))):
+    is_file = name.endswith(".py")
+    if is_file and not (path.is_file() and is_trusted(read_regular(path))):
+        return None
+    if not (is_file or name in workload_names() or name in sys.modules):
         return None
     try:
-        digests = [file_digest(Path(file), MAX_DATA_BYTES) for file in find_workload(name, options).data_files()]
+        digests = [_present_digest(Path(file)) for file in find_workload(name, options).data_files()]
     except (ValueError, ImportError, FileNotFoundError):  # the training raises it again
         return None
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest() if digests else None
+
+
+def _present_digest(path: Path) -> str:
+    found = path.stat()
+    return _known_digest(path.absolute(), found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _known_digest(path: Path, *stamp: int) -> str:
+    """The digest of a file, which is read again when its time, size or inode has changed: a study asks for every run."""
+    del stamp
+    return file_digest(path, MAX_DATA_BYTES)
 
 
 def digest(name: str) -> str | None:
