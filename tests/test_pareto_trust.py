@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from paretorch.pareto import Gated, Neighbours, WeightedSum
+from paretorch.pareto import Cosine, Gated, Neighbours, Transfer, WeightedSum
 from paretorch.pareto.algorithms.contract import Sharing
 from paretorch.pareto.fitting.exchange import Exchange
+from paretorch.pareto.models.ensemble import inner_products
 from paretorch.pareto.models.rank_partition import RankPartition
 
 F64 = torch.float64
@@ -107,3 +108,29 @@ def test_models_that_are_equal_but_for_rounding_transfer_nothing_and_learn_no_tr
         exchange.update_trust(torch.full((7, 2), 1.0 / (step + 1), dtype=F64), preferences)
         assert not exchange.step(optimizer, preferences, torch.ones(7) > 0, 0.0, 1.0).any()
     assert exchange.trust.tolist() == [1.0] * 7
+
+
+@pytest.mark.parametrize("transfer", [Neighbours(rho=0.5), Cosine(), Gated(Neighbours(rho=0.9))], ids=repr)
+def test_transfer_is_independent_of_autocast_around_the_step(transfer: Transfer) -> None:
+    found = []
+    for around in (False, True):
+        draw = torch.Generator().manual_seed(0)
+        points = torch.randn(5, 300, generator=draw).requires_grad_()
+        exchange = Exchange(
+            Sharing(transfer, WeightedSum()), {"encoder.point": points}, {}, RankPartition(5, group=None)
+        )
+        points.grad = torch.randn(5, 300, generator=draw)
+        with torch.autocast("cpu", torch.bfloat16, enabled=around):
+            exchange.step(
+                torch.optim.SGD([points], lr=0.1), torch.rand(5, 2, generator=draw), torch.ones(5) > 0, 0.0, 1.0
+            )
+        found.append(points.detach())
+    assert torch.equal(*found)
+
+
+def test_inner_products_of_members_are_independent_of_autocast() -> None:
+    draw = torch.Generator().manual_seed(0)
+    streams = [[torch.randn(4, 50, generator=draw)] for _ in range(3)]
+    expected = inner_products(streams, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(inner_products(streams, 4), expected)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paretorch.core.gradients.task_gradients import wide_dtype
+from paretorch.core.gradients.task_gradients import full_precision, wide_dtype
 from paretorch.pareto.algorithms.contract import Sharing
 from paretorch.pareto.models.rank_partition import RankPartition
 from paretorch.pareto.objective_range import ObjectiveRange
@@ -158,13 +158,15 @@ class Exchange:
         trains = active[:, None].to(value.device)
         flat = self.partition.gathered(value.reshape(len(value), -1))
         flat = torch.where(trains, flat, 0.0)
-        away = self.partition.own(matrix).to(value) @ flat - self.partition.own(flat)
+        with full_precision(flat):
+            away = self.partition.own(matrix).to(value) @ flat - self.partition.own(flat)
         return (away * self.partition.own(trains).to(value)).reshape(value.shape)
 
     def _cosines(self) -> Tensor:
         """(N, N) between the models' gradients."""
         flat = [self.partition.gathered(_grad(value).reshape(len(value), -1)) for value in self.trained]
-        product = sum((row @ row.T for row in flat[1:]), start=flat[0] @ flat[0].T).cpu().double()
+        with full_precision(flat[0]):
+            product = sum((row @ row.T for row in flat[1:]), start=flat[0] @ flat[0].T).cpu().double()
         length = product.diagonal().clamp_min(0).sqrt().clamp_min(1e-300)
         return product.nan_to_num() / length[:, None] / length[None, :]
 

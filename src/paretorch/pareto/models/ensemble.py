@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
-from paretorch.core.gradients.task_gradients import to_device, to_host
+from paretorch.core.gradients.task_gradients import full_precision, to_device, to_host
 from paretorch.core.option_checks import check_choice
 from paretorch.pareto.models.autotune import autotune, verified
 from paretorch.pareto.models.global_generator import GLOBAL_GENERATOR
@@ -241,7 +241,8 @@ def inner_products(streams: Sequence[Sequence[Tensor | None]], members: int) -> 
             continue
         flat = torch.stack([piece.reshape(members, -1) for piece in pieces if piece is not None], dim=1)
         reaching.append(torch.tensor(here))
-        products.append(flat @ flat.transpose(1, 2))
+        with full_precision(flat):
+            products.append(flat @ flat.transpose(1, 2))
     for index, product in zip(reaching, to_host(products), strict=True):
         result[:, index[:, None], index[None, :]] += product
     return result
