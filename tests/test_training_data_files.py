@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_line import call
+from paretorch.training import load_model
 from paretorch.training.loop import train
 from paretorch.training.names.workloads import data_digest
 from paretorch.training.run import Run
+from paretorch.workloads.base import DataWarning
 
 OWN = """
 from dataclasses import dataclass
@@ -99,6 +102,18 @@ def test_run_with_changed_data_is_neither_resumed_nor_continued_nor_read(
     write(path)
     assert train(run, folder, progress=None) == expected
     assert len(train(replace(run, epochs=4), folder, progress=None).history) == 4
+
+
+def test_model_of_a_run_with_changed_data_is_loaded_with_a_warning(
+    kind: tuple[Path, Write, Run], tmp_path: Path
+) -> None:
+    path, write, run = kind
+    train(run, tmp_path / "run", progress=None)
+    expected = load_model(tmp_path / "run").state_dict()
+    write(path, factor=50.0)
+    with pytest.warns(DataWarning, match=f"{path.name} has changed since the run"):
+        found = load_model(tmp_path / "run").state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 def test_interrupted_run_with_changed_data_is_not_resumed(kind: tuple[Path, Write, Run], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from paretorch.storage.tensor_files import first_difference, host_copies, read_t
 from paretorch.storage.value_types import typed
 from paretorch.training.names.workloads import named_workload, recorded_workload
 from paretorch.training.record.kept_epoch import KEPT
-from paretorch.training.record.run_identity import accepted_owners, read_run, verified_result
+from paretorch.training.record.run_identity import DATA, accepted_owners, changed_data, read_run, verified_result
 from paretorch.training.workload_checks import trained_model
-from paretorch.workloads.base import Workload
+from paretorch.workloads.base import DataWarning, Workload
 from paretorch.workloads.streams import one_pass
 
 
@@ -46,6 +47,13 @@ def load_model(path: str | Path, workload: str | None = None) -> nn.Module:
         return _model_of_file(path, workload)
     started = _started(path)
     result = verified_result(path)
+    if files := changed_data(result.run, started.get(DATA)):
+        warnings.warn(
+            f"{files} has changed since the run in {path} was started: its workload now prepares inputs in another way than for "
+            "this model, such as with another mean. Restore the file to evaluate the model",
+            DataWarning,
+            stacklevel=2,
+        )
     model = _empty_model(_workload(started["run"], path / "run.json", workload), result.tasks)
     best = result.run.keep == "best"
     folder, epoch = (path / "best", result.facts.get(KEPT)) if best else (path / "checkpoint", result.run.epochs)

@@ -209,13 +209,18 @@ def check_data(folder: Path, run: Run, recorded: str | None) -> None:
     Raises:
         ValueError: one has changed. A missing one is none: a finished run can be read where its data are not.
     """
+    if files := changed_data(run, recorded):
+        raise ValueError(
+            f"{files} has changed since the run in {folder} was started, so its numbers are those of other data. Train into "
+            "another folder (--out), or restore the file"
+        )
+
+
+def changed_data(run: Run, recorded: str | None) -> str:
+    """The names of a workload's data files where their digest is not the recorded one; empty where it is, or is unknown."""
     if recorded is None or data_digest(run.workload, run.options) in (None, recorded):
-        return
-    files = " or ".join(map(str, find_workload(run.workload, run.options).data_files()))
-    raise ValueError(
-        f"{files} has changed since the run in {folder} was started, so its numbers are those of other data. Train into another "
-        "folder (--out), or restore the file"
-    )
+        return ""
+    return " or ".join(map(str, find_workload(run.workload, run.options).data_files()))
 
 
 def foreign_file_error(path: Path) -> ValueError:
