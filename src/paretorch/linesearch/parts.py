@@ -47,9 +47,7 @@ class SearchParts:
             ValueError: no parameter of the encoder requires grad.
         """
         shared, own = trained_parameters(self.encoder, self.heads)
-        if list(map(id, shared)) == list(map(id, self.shared)) and list(map(id, own)) == list(
-            map(id, self.head_parameters)
-        ):
+        if [*map(id, shared), None, *map(id, own)] == [*map(id, self.shared), None, *map(id, self.head_parameters)]:
             return self
         return replace(self, shared=shared, head_parameters=own)
 
