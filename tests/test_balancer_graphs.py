@@ -519,6 +519,7 @@ def test_balancer_sparse_embedding_outside_compared_parameters_stays_sparse() ->
 
 
 @pytest.mark.parametrize("part", range(4))
+@pytest.mark.sampled(2)
 def test_balancer_random_graphs_equal_explicit_gradients(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check_random_graphs(range(part * 60, part * 60 + 60), monkeypatch)
 

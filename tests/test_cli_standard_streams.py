@@ -28,6 +28,7 @@ def run_closed(closed: str, arguments: str, folder: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.sampled(2)
 def test_list_ends_without_an_error_where_standard_streams_are_closed(tmp_path: Path, closed: str) -> None:
     code, output = run_closed(closed, "list methods", tmp_path)
     assert (code, "MGDA" in output) == (0, closed == "2>&-")

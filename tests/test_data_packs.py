@@ -207,6 +207,7 @@ def test_packing_errors_name_changed_images(root: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 7, 36 * 36 * 4 - 1, 36 * 36 * 4 + 5])
 @pytest.mark.parametrize("file", ["rows.u8", "index.jsonl"])
+@pytest.mark.sampled(2)
 def test_packing_repeats_truncated_rows_and_lines(
     root: Path, file: str, cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def test_docs_readme_names_existing_methods() -> None:
 
 
 @pytest.mark.parametrize("picture", ["fork", "package"])
+@pytest.mark.sampled(2)
 def test_docs_pictures_equal_those_that_their_script_draws(picture: str) -> None:
     script = runpy.run_path(str(ROOT / "docs" / "pictures" / f"{picture}.py"))
     for name, theme in script["THEMES"].items():

@@ -238,6 +238,7 @@ def test_front_replaces_a_front_of_an_earlier_version(tmp_path: Path, front: Fro
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".onnx"])
+@pytest.mark.sampled(2)
 def test_export_replaces_only_exports(tmp_path: Path, front: Front, ending: str) -> None:
     if ending == ".onnx":
         pytest.importorskip("onnxscript")
@@ -290,6 +291,7 @@ def test_pick_does_not_replace_the_models_of_the_front(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
+@pytest.mark.sampled(2)
 def test_report_replaces_only_reports(tmp_path: Path, name: str) -> None:
     train(RUN, tmp_path, progress=None)
     assert call("report", str(tmp_path))[0] == 0

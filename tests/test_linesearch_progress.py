@@ -130,6 +130,7 @@ def faults(seed: int, name: str, method: pt.Method[Any], possible: float, pertur
 
 
 @pytest.mark.parametrize("seed", [8, 10, 24, 44, 60])
+@pytest.mark.sampled(2)
 def test_search_makes_progress_in_resolvable_steps(seed: int) -> None:
     """Among them are networks whose published displacement increases a loss, so that no bound is small enough."""
     possible = descent(seed)

@@ -101,6 +101,7 @@ class Oracle:
 @pytest.mark.parametrize("amsgrad", [False, True], ids=["", "amsgrad"])
 @pytest.mark.parametrize("foreach", [False, True], ids=["one by one", "foreach"])
 @pytest.mark.parametrize("entry", PER_TASK, ids=lambda entry: entry.name)
+@pytest.mark.sampled(3)
 def test_per_task_step_agrees_with_the_formulas(entry: OptimizerEntry, foreach: bool, amsgrad: bool) -> None:
     ours, theirs = ScaledTasksNet(), ScaledTasksNet()
     options: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad}

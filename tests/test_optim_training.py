@@ -22,6 +22,7 @@ def tiny_run(optimizer: str, **values: Any) -> Run:
 
 @pytest.mark.parametrize("options", [{}, {"own_inputs": True}, {"missing": True}], ids=str)
 @pytest.mark.parametrize("optimizer", ["MTAdam", "MTAdamV2", "AdaTask", "Preconditioned"])
+@pytest.mark.sampled(3)
 def test_optimizer_run_decreases_its_losses(optimizer: str, options: dict[str, Any], tmp_path: Path) -> None:
     method = "UPGrad()" if optimizer == "Preconditioned" else "Equal()"
     done = train(

@@ -64,6 +64,7 @@ def test_treatments_of_a_shipped_study_differ_in_the_listed_fields_only(entry: S
 
 
 @every_study
+@pytest.mark.sampled(2)
 def test_treatments_of_a_shipped_study_can_be_trained(entry: StudyEntry) -> None:
     check_treatments(find_study(entry.name, "smoke"))
 

@@ -146,6 +146,7 @@ def check_commands(kind: str, folder: Path, count: int, seed: int) -> int:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", CASES)
+@pytest.mark.sampled(2)
 def test_command_on_a_damaged_folder_prints_one_message(kind: str, tmp_path: Path, seed: int) -> None:
     check_commands(kind, tmp_path / "whole", 1 if kind in SLOW else 6, seed)
 

@@ -95,6 +95,7 @@ def test_processes_that_start_at_once_give_the_result_of_one(
 
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize("owner", ["ended", "another program"])
+@pytest.mark.sampled(2)
 def test_lock_that_remains_without_its_process_is_free(kind: str, owner: str, tmp_path: Path) -> None:
     experiment, folder = experiment_of(kind, tmp_path), tmp_path / "left"
     whole = run_process(experiment.start, tmp_path / "whole")
