@@ -211,7 +211,7 @@ def _present_digest(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _known_digest(path: Path, *stamp: int) -> str:
-    """The digest of a file, which is read again when its time, size or inode has changed: a study asks for every run."""
+    """The digest of a file, which is read again when its time, size or inode has changed; a study needs it for each run."""
     del stamp
     return file_digest(path, MAX_DATA_BYTES)
 
