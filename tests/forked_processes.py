@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.multiprocessing.spawn import start_processes
 
 TESTS = Path(__file__).parent
 # A forked process imports none of these: it starts within milliseconds, and its time is that of the test.
@@ -30,3 +33,9 @@ def forking_context() -> ForkServerContext:
         patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         forkserver.ensure_running()
     return context
+
+
+def run_forked(function: Callable[..., object], arguments: tuple[Any, ...], count: int) -> None:
+    """Calls ``function(number, *arguments)`` in ``count`` processes, and waits for them; an error in one is raised here."""
+    forking_context()
+    start_processes(function, arguments, nprocs=count, start_method="forkserver")

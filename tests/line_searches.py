@@ -17,6 +17,13 @@ SEARCHES: dict[str, Callable[..., LineSearch]] = {
 }
 
 
+def is_possible(name: str, direction: str) -> bool:
+    """Whether the search has such a direction."""
+    if name == "classical" or direction == "gradient":
+        return True
+    return name != "gradient" and direction != "LBFGS"
+
+
 class Point(nn.Module):
     """An encoder whose parameters are a point, multiplied by the input."""
 

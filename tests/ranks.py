@@ -14,11 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 import paretorch as pt
-from forked_processes import forking_context
+from forked_processes import run_forked
 from small_models import TASKS, Net, data, gradients, losses_of, total
 
 
@@ -30,9 +29,7 @@ def free_port() -> int:
 
 def on_ranks(function: Callable[..., Any], ranks: int, folder: Path, *arguments: Any) -> list[Any]:
     """What ``function(rank, *arguments)`` returned on each rank."""
-    forking_context()
-    given = (ranks, free_port(), function, str(folder), arguments)
-    start_processes(_rank, given, nprocs=ranks, start_method="forkserver")
+    run_forked(_rank, (ranks, free_port(), function, str(folder), arguments), ranks)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 

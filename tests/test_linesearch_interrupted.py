@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import paretorch as pt
-from line_searches import SEARCHES
+from line_searches import SEARCHES, is_possible
 from paretorch.core.gradients.task_gradients import Row
 from paretorch.linesearch import LBFGS, Kronecker, LineSearch, Metric, Orthogonal, newton
 from small_models import head_losses
@@ -84,13 +84,6 @@ DIRECTIONS: dict[str, Callable[[Parameters], Any]] = {
 METHODS = [pt.MGDA(), pt.RLW(), pt.DWA(), pt.ExcessMTL(), pt.CRMOGM(pt.CAGrad()), pt.GradVac(), pt.GradDrop()]
 ERRORS = [KeyError, KeyboardInterrupt, FloatingPointError]
 OPTIONS: list[dict[str, Any]] = [{"max_step": 50.0, "verify": 1}, {"memory": "smoothed", "bound": "regression"}]
-
-
-def is_possible(name: str, direction: str) -> bool:
-    """Whether the search has such a direction."""
-    if name == "classical" or direction == "gradient":
-        return True
-    return name != "gradient" and direction != "LBFGS"
 
 
 PAIRS = [(name, direction) for name in SEARCHES for direction in DIRECTIONS if is_possible(name, direction)]

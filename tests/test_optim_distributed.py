@@ -9,9 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import start_processes
 
-from forked_processes import forking_context
+from forked_processes import run_forked
 from optimizers import BY_NAME, OPTIMIZERS
 from paretorch.optim import MultiTaskOptimizer
 
@@ -54,8 +53,7 @@ def train_rank(rank: int, folder: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", [entry.name for entry in OPTIMIZERS])
 def test_optimizer_on_ranks_equals_one_process(kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        forking_context()
-        start_processes(train_rank, (folder, kind), nprocs=RANKS, start_method="forkserver")
+        run_forked(train_rank, (folder, kind), RANKS)
         states = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
     model = net()
     made = optimizer(kind, model)

@@ -217,3 +217,15 @@ def test_code_that_a_file_names_is_not_executed_for_its_data_files(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert data_digest(name, {}) is None
+
+
+def test_workload_file_is_executed_once_in_a_training(tmp_path: Path) -> None:
+    """A second execution would make other classes: objects of the first could not be sent to processes that load data."""
+    own, log = tmp_path / "own.py", tmp_path / "log"
+    own.write_text(OWN + f"\nwith open({str(log)!r}, 'a') as file:\n    file.write('executed ')\n")
+    write_numbers(tmp_path / "numbers.txt")
+    run = Run(str(own), {"path": str(tmp_path / "numbers.txt")}, epochs=1, batch_size=16)
+    train(run, tmp_path / "run", progress=None)
+    assert log.read_text() == "executed "
+    train(run, tmp_path / "run", progress=None)
+    assert log.read_text() == "executed "

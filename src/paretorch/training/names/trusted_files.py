@@ -79,6 +79,14 @@ def executed(name: str, path: Path, content: bytes) -> ModuleType:
     return module
 
 
+def loaded(name: str, path: Path, content: bytes) -> ModuleType | None:
+    """The module that :func:`executed` has made of this content; None if there is none, or a later one has its name."""
+    module = sys.modules.get(name)
+    loader = None if module is None or module.__spec__ is None else module.__spec__.loader
+    is_same = isinstance(loader, _ContentLoader) and (loader.path, loader.content) == (str(path), content)
+    return module if is_same else None
+
+
 class _ContentLoader(importlib.machinery.SourceFileLoader):
     """Compiles the given content; Python's own loader would prefer ``__pycache__``."""
 

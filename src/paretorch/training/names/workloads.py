@@ -19,7 +19,7 @@ from typing import Any
 import paretorch.workloads
 from paretorch.storage.regular_files import file_digest, read_regular
 from paretorch.training.names.constructors import check_arguments, parse, unknown
-from paretorch.training.names.trusted_files import executed, is_trusted, trust
+from paretorch.training.names.trusted_files import executed, is_trusted, loaded, trust
 from paretorch.workloads.base import Workload
 
 MAX_DATA_BYTES = 1 << 40  # of a data file
@@ -191,17 +191,25 @@ def data_digest(name: str, options: Mapping[str, Any]) -> str | None:
 
     The name may be read from a file: code that the user has not named is not executed for it, and its data files are unknown.
     """
-    path = Path(name)
-    is_file = name.endswith(".py")
-    if is_file and not (path.is_file() and is_trusted(read_regular(path))):
-        return None
-    if not (is_file or name in workload_names() or name in sys.modules):
-        return None
     try:
-        digests = [_present_digest(Path(file)) for file in find_workload(name, options).data_files()]
+        if (module := _named_module(name)) is None:
+            return None
+        digests = [_present_digest(Path(file)) for file in _construct(module, name, options).data_files()]
     except (ValueError, ImportError, FileNotFoundError):  # the training raises it again
         return None
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest() if digests else None
+
+
+def _named_module(name: str) -> ModuleType | None:
+    """The module of a workload if it is shipped, imported, or a file that the user has named; one that is loaded stays."""
+    path = Path(name)
+    if not name.endswith(".py"):
+        return _module(name) if name in workload_names() or name in sys.modules else None
+    content = read_regular(path)
+    if not is_trusted(content):
+        return None
+    found = loaded(_module_name(path), path, content)
+    return executed(_module_name(path), path, content) if found is None else found
 
 
 def _present_digest(path: Path) -> str:
